@@ -1,0 +1,3 @@
+module github.com/osse101/usercache
+
+go 1.26
