@@ -3,8 +3,12 @@ package usercache
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"time"
+
+	"github.com/osse101/usercache/internal/coherence"
+	"github.com/osse101/usercache/internal/identity"
 )
 
 // ErrUserNotFound is what a lookup of nobody, and a write to nobody, wraps.
@@ -153,4 +157,110 @@ func ByPlatformID(platform, platformID string) Lookup {
 // [Repository.GetUserByPlatformUsername] answers.
 func ByPlatformUsername(platform, username string) Lookup {
 	return Lookup{kind: lookupPlatformUsername, platform: platform, name: username}
+}
+
+type freshKey struct{}
+
+// Fresh returns a context under which lookups skip the cache: they neither
+// take their answer from it nor leave one in it. It is for a read whose answer
+// will be written back, and for reads inside a transaction that the context
+// carries.
+func Fresh(ctx context.Context) context.Context {
+	return context.WithValue(ctx, freshKey{}, true)
+}
+
+// oversized reports whether a looked-up name is too long to be cached, so that
+// whoever chooses the names does not choose the cache's memory too.
+func (l Lookup) oversized() bool {
+	const limit = 1 << 10 // bytes
+	return len(l.platform) > limit || len(l.name) > limit
+}
+
+// allUsernames is the tag that all answers to lookups by username share,
+// unless usernames are precise.
+const allUsernames = coherence.Broad
+
+// noUsername is the tag of the empty name. Very many users may share it, in
+// accounts without a name, and none is told by it: so answers do not carry it,
+// but those to a lookup of that very name, and every write does.
+var noUsername = identity.UsernameTag("")
+
+// tags are what the answer to a lookup depends on, whatever it is.
+func (l Lookup) tags(preciseUsernames bool) []coherence.Tag {
+	switch l.kind {
+	case lookupID:
+		return []coherence.Tag{identity.UserTag(l.name)}
+	case lookupPlatformID:
+		return []coherence.Tag{identity.AccountTag(l.platform, l.name)}
+	}
+	tags := []coherence.Tag{identity.UsernameTag(l.name)}
+	if !preciseUsernames {
+		tags = append(tags, allUsernames)
+	}
+	return tags
+}
+
+// tags appends the tags of every name in id.
+func (id Identity) tags(to []coherence.Tag) []coherence.Tag {
+	username := func(name string) {
+		if t := identity.UsernameTag(name); t != noUsername {
+			to = append(to, t)
+		}
+	}
+	if id.UserID != "" {
+		to = append(to, identity.UserTag(id.UserID))
+	}
+	for _, name := range id.Usernames {
+		username(name)
+	}
+	for _, a := range id.Accounts {
+		to = append(to, identity.AccountTag(a.Platform, a.ID))
+		username(a.Username)
+	}
+	return to
+}
+
+// scope is what a write affects that names these identities. One that may
+// change under which name a user is found affects all lookups by username,
+// unless usernames are precise.
+func scope(affected []Identity, renames, preciseUsernames bool) coherence.Scope {
+	var tags []coherence.Tag
+	for _, id := range affected {
+		before := len(tags)
+		if tags = id.tags(tags); len(tags) == before {
+			return coherence.Scope{All: true}
+		}
+	}
+	if len(tags) == 0 {
+		return coherence.Scope{All: true}
+	}
+	if renames {
+		tags = append(tags, noUsername)
+		if !preciseUsernames {
+			tags = append(tags, allUsernames)
+		}
+	}
+	return coherence.Scope{Tags: tags}
+}
+
+// reference returns where in t a reference is found that a plain copy would
+// share, or "". Strings and time.Time cannot be changed through a copy.
+func reference(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Struct:
+		if t == reflect.TypeFor[time.Time]() {
+			return ""
+		}
+		for i := range t.NumField() {
+			f := t.Field(i)
+			if found := reference(f.Type); found != "" {
+				return f.Name + " " + found
+			}
+		}
+	case reflect.Array:
+		return reference(t.Elem())
+	case reflect.Pointer, reflect.Slice, reflect.Map, reflect.Chan, reflect.Func, reflect.Interface, reflect.UnsafePointer:
+		return "is a " + t.Kind().String()
+	}
+	return ""
 }
