@@ -17,6 +17,8 @@ import (
 // a sentinel of its own says so through [WithNotFound].
 var ErrUserNotFound = errors.New("user not found")
 
+//go:generate go tool mockgen -typed -source=repository.go -destination=mocks/repository.go -package=mocks
+
 // Repository is where users are kept. [CachedRepository] decorates one and is
 // one; the application's own user struct takes the place of U, so a
 // repository whose methods have these names fits as it stands.
