@@ -179,14 +179,14 @@ func (c *CachedRepository[U]) Mutate(ctx context.Context, fn func(context.Contex
 	if fn == nil {
 		return errors.New("usercache: Mutate: the function is nil")
 	}
-	return c.write(ctx, opMutate, causeMutate, func() []Identity { return affected }, fn)
+	return c.write(ctx, opMutate, causeMutate, func() []Identity { return named(affected) }, fn)
 }
 
 // Invalidate drops the answers that the affected identities name, as after a
 // write that has happened behind the cache's back. Without an identity, or with
 // one that names nobody, that is everything.
 func (c *CachedRepository[U]) Invalidate(affected ...Identity) {
-	c.telemetry.invalidated[causeExplicit].add(c.engine.Invalidate(scope(affected, true, c.precise)))
+	c.telemetry.invalidated[causeExplicit].add(c.engine.Invalidate(scope(named(affected), true, c.precise)))
 }
 
 // Flush drops every answer. Totals stay.

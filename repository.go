@@ -222,16 +222,22 @@ func (id Identity) tags(to []coherence.Tag) []coherence.Tag {
 	return to
 }
 
-// scope is what a write affects that names these identities. One that may
-// change under which name a user is found affects all lookups by username,
-// unless usernames are precise.
+// named returns the identities as they are, or nil for everybody if one of them
+// names nobody.
+func named(affected []Identity) []Identity {
+	if slices.ContainsFunc(affected, func(id Identity) bool { return len(id.tags(nil)) == 0 }) {
+		return nil
+	}
+	return affected
+}
+
+// scope is what a write affects that names these identities; everything, if
+// they name nobody. One that may change under which name a user is found
+// affects all lookups by username, unless usernames are precise.
 func scope(affected []Identity, renames, preciseUsernames bool) coherence.Scope {
 	var tags []coherence.Tag
 	for _, id := range affected {
-		before := len(tags)
-		if tags = id.tags(tags); len(tags) == before {
-			return coherence.Scope{All: true}
-		}
+		tags = id.tags(tags)
 	}
 	if len(tags) == 0 {
 		return coherence.Scope{All: true}
