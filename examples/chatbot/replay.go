@@ -57,10 +57,7 @@ func replayChat(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	if err := report.Write(stdout); err != nil {
 		return err
 	}
-	if n := report.Stale(); n > 0 {
-		return fmt.Errorf("%d stale answers", n)
-	}
-	return nil
+	return report.Err()
 }
 
 // parseSpeed returns 0 for max.

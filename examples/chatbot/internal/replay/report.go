@@ -79,6 +79,14 @@ func (r *Report) Stale() int64 {
 	return r.Without.Stale + r.With.Stale + int64(r.Without.StaleAtEnd+r.With.StaleAtEnd)
 }
 
+// Err returns an error if anything was stale.
+func (r *Report) Err() error {
+	if n := r.Stale(); n > 0 {
+		return fmt.Errorf("%d stale answers", n)
+	}
+	return nil
+}
+
 // Write writes the report for a person to read.
 func (r *Report) Write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
