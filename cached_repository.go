@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"runtime"
 	"sync"
 	"weak"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/osse101/usercache/internal/coherence"
@@ -31,7 +31,6 @@ type CachedRepository[U any] struct {
 	precise   bool
 	notFound  func(error) bool
 	rejected  func(error) bool
-	capacity  int
 	engine    *coherence.Engine[Lookup, *U]
 	telemetry *telemetry
 	closing   sync.Once
@@ -50,23 +49,14 @@ func New[U any](repo Repository[U], schema Schema[U], opts ...Option) (*CachedRe
 	if repo == nil {
 		return nil, errors.New("usercache: New: the repository is nil")
 	}
-	if schema.Identity == nil {
-		return nil, errors.New("usercache: New: Schema.Identity is nil: it must name a user")
-	}
-	if schema.Clone == nil {
-		if path := reference(reflect.TypeFor[U]()); path != "" {
-			return nil, fmt.Errorf("usercache: New: Schema.Clone is nil, which is allowed only if the user holds no reference: %s", path)
-		}
-		schema.Clone = func(u *U) *U {
-			c := *u
-			return &c
-		}
+	schema, err := schema.checked()
+	if err != nil {
+		return nil, err
 	}
 	cfg, err := newConfig(opts)
 	if err != nil {
 		return nil, err
 	}
-
 	t := newTelemetry(cfg)
 	c := &CachedRepository[U]{
 		repo:      repo,
@@ -74,7 +64,6 @@ func New[U any](repo Repository[U], schema Schema[U], opts ...Option) (*CachedRe
 		precise:   cfg.preciseUsernames,
 		notFound:  cfg.notFound,
 		rejected:  cfg.rejected,
-		capacity:  cfg.Size,
 		telemetry: t,
 		engine: coherence.New(coherence.Config[Lookup, *U]{
 			Size:        cfg.Size,
@@ -83,14 +72,9 @@ func New[U any](repo Repository[U], schema Schema[U], opts ...Option) (*CachedRe
 			Jitter:      cfg.TTLJitter,
 			LoadTimeout: cfg.LoadTimeout,
 			Uncertainty: cfg.Uncertainty,
-			Clone: func(u *U) *U {
-				if u == nil {
-					return nil
-				}
-				return schema.Clone(u)
-			},
-			Refused:  func(l Lookup) { t.refused[l.kind].add(1) },
-			Orphaned: t.orphaned,
+			Clone:       schema.Clone,
+			Refused:     func(l Lookup) { t.refused[l.kind].add(1) },
+			Orphaned:    t.orphaned,
 		}),
 	}
 	c.engine.SetEnabled(cfg.Enabled)
@@ -116,15 +100,13 @@ func (c *CachedRepository[U]) GetUserByID(ctx context.Context, userID string) (*
 }
 
 // GetUserByPlatformID returns the user to whom this account is linked. Errors
-// are the repository's own, but for that of a context that ends while the
-// caller waits.
+// are as those of GetUserByID.
 func (c *CachedRepository[U]) GetUserByPlatformID(ctx context.Context, platform, platformID string) (*U, error) {
 	return c.get(ctx, ByPlatformID(platform, platformID))
 }
 
 // GetUserByPlatformUsername returns the user of this name on this platform.
-// Errors are the repository's own, but for that of a context that ends while
-// the caller waits.
+// Errors are as those of GetUserByID.
 func (c *CachedRepository[U]) GetUserByPlatformUsername(ctx context.Context, platform, username string) (*U, error) {
 	return c.get(ctx, ByPlatformUsername(platform, username))
 }
@@ -218,7 +200,7 @@ func (c *CachedRepository[U]) Warm(ctx context.Context, lookups []Lookup, opts .
 	if !c.engine.Enabled() {
 		return report, errors.New("usercache: Warm: the cache is disabled or closed")
 	}
-	ctx, span := c.telemetry.startWarmSpan(ctx)
+	ctx, span := c.telemetry.startSpan(ctx, "usercache.Warm")
 	defer span.End()
 
 	begin, stop := context.WithCancel(ctx)
@@ -268,7 +250,6 @@ func (c *CachedRepository[U]) Stats() Stats {
 	s := c.telemetry.stats()
 	now := c.engine.Counts()
 	s.Enabled = c.engine.Enabled()
-	s.Capacity = c.capacity
 	s.Size = AnswerStats{uint64(now.Found), uint64(now.Absent)}
 	s.Evictions = EvictionStats{now.EvictedCapacity, now.EvictedExpired}
 	return s
@@ -312,15 +293,14 @@ func (c *CachedRepository[U]) hit(l Lookup, a coherence.Answer[*U]) string {
 
 // getTraced answers a lookup, hit or not, under a span.
 func (c *CachedRepository[U]) getTraced(ctx context.Context, l Lookup) (u *U, err error) {
-	ctx, span := c.telemetry.startSpan(ctx, operation(l.kind))
+	ctx, span := c.telemetry.startSpan(ctx, c.telemetry.spanNames[l.kind])
 	defer span.End()
 	how := "miss"
 	defer func() {
-		failure := err
-		if err != nil && c.notFound(err) {
-			failure = nil
+		span.SetAttributes(attribute.String("usercache.outcome", how))
+		if err != nil && !c.notFound(err) {
+			spanError(span, err)
 		}
-		lookupOutcome(span, how, failure)
 	}()
 
 	reason := bypassFresh
@@ -409,14 +389,7 @@ func (c *CachedRepository[U]) classify(l Lookup, u *U, err error) coherence.Answ
 func (c *CachedRepository[U]) fetch(ctx context.Context, l Lookup) (u *U, origin trace.SpanContext, err error) {
 	err = c.telemetry.call(ctx, operation(l.kind), func(ctx context.Context) (err error) {
 		origin = trace.SpanContextFromContext(ctx)
-		switch l.kind {
-		case lookupID:
-			u, err = c.repo.GetUserByID(ctx, l.name)
-		case lookupPlatformID:
-			u, err = c.repo.GetUserByPlatformID(ctx, l.platform, l.name)
-		default:
-			u, err = c.repo.GetUserByPlatformUsername(ctx, l.platform, l.name)
-		}
+		u, err = ask(ctx, c.repo, l)
 		return err
 	})
 	return u, origin, err
@@ -426,7 +399,7 @@ func (c *CachedRepository[U]) fetch(ctx context.Context, l Lookup) (u *U, origin
 // affects, which is asked before the call and after it: an upsert fills in the
 // user's ID.
 func (c *CachedRepository[U]) write(ctx context.Context, op operation, why cause, affected func() []Identity, call func(context.Context) error) (err error) {
-	ctx, span := c.telemetry.startSpan(ctx, op)
+	ctx, span := c.telemetry.startSpan(ctx, c.telemetry.spanNames[op])
 	defer span.End()
 
 	renames := op != opDelete
@@ -435,9 +408,7 @@ func (c *CachedRepository[U]) write(ctx context.Context, op operation, why cause
 	var also coherence.Scope
 	defer func() {
 		// The fences come down even if naming what was affected panics.
-		defer func() {
-			c.telemetry.invalidated[why].add(killed + w.Lower(also, uncertain))
-		}()
+		defer func() { c.telemetry.invalidated[why].add(killed + w.Lower(also, uncertain)) }()
 		also = scope(affected(), renames, c.precise)
 	}()
 

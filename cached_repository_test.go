@@ -71,7 +71,9 @@ func byAccount(platform, id string) question {
 	return question{
 		"account " + platform + " " + id,
 		func(ctx context.Context, c *cache) (*user, error) { return c.GetUserByPlatformID(ctx, platform, id) },
-		func(m *mock, u *user, err error) { m.EXPECT().GetUserByPlatformID(anything, platform, id).Return(u, err) },
+		func(m *mock, u *user, err error) {
+			m.EXPECT().GetUserByPlatformID(anything, platform, id).Return(u, err)
+		},
 	}
 }
 
@@ -245,7 +247,9 @@ func writes() map[string]write {
 			func(m *mock, err error) { m.EXPECT().MergeUsers(anything, "z", "a1", user{}).Return(err) },
 		},
 		"merge with an account": {
-			func(ctx context.Context, c *cache) error { return c.MergeUsers(ctx, "y", "z", user{Accounts: alice().Accounts}) },
+			func(ctx context.Context, c *cache) error {
+				return c.MergeUsers(ctx, "y", "z", user{Accounts: alice().Accounts})
+			},
 			func(m *mock, err error) { m.EXPECT().MergeUsers(anything, "y", "z", anything).Return(err) },
 		},
 		"mutate": {

@@ -53,12 +53,7 @@ const (
 	maxDuration = 365 * 24 * time.Hour
 	maxNameLen  = 64
 
-	allowedSize        = "a whole number from 1 to 100000000"
-	allowedTTL         = "a duration above 0 and at most 8760h, such as 5m"
-	allowedDuration    = "a duration from 0 to 8760h, such as 5s"
-	allowedNegativeTTL = "a duration from 0 (off) to 8760h, such as 30s"
-	allowedJitter      = "a number from 0 to below 1, such as 0.1"
-	allowedBool        = "true or false"
+	allowedDuration = "a duration from 0 to 8760h, such as 5s"
 )
 
 // setting is one field of Config: its name and its environment variable, what
@@ -72,22 +67,22 @@ type setting struct {
 
 var settings = []setting{
 	{
-		"Size", "USER_CACHE_SIZE", allowedSize,
+		"Size", "USER_CACHE_SIZE", "a whole number from 1 to 100000000",
 		func(c Config) any { return c.Size },
 		func(c Config) bool { return c.Size >= 1 && c.Size <= maxSize },
 	},
 	{
-		"TTL", "USER_CACHE_TTL", allowedTTL,
+		"TTL", "USER_CACHE_TTL", "a duration above 0 and at most 8760h, such as 5m",
 		func(c Config) any { return c.TTL },
 		func(c Config) bool { return c.TTL > 0 && c.TTL <= maxDuration },
 	},
 	{
-		"NegativeTTL", "USER_CACHE_NEGATIVE_TTL", allowedNegativeTTL,
+		"NegativeTTL", "USER_CACHE_NEGATIVE_TTL", "a duration from 0 (off) to 8760h, such as 30s",
 		func(c Config) any { return c.NegativeTTL },
 		func(c Config) bool { return inRange(c.NegativeTTL) },
 	},
 	{
-		"TTLJitter", "USER_CACHE_TTL_JITTER", allowedJitter,
+		"TTLJitter", "USER_CACHE_TTL_JITTER", "a number from 0 to below 1, such as 0.1",
 		func(c Config) any { return c.TTLJitter },
 		func(c Config) bool { return c.TTLJitter >= 0 && c.TTLJitter < 1 },
 	},
@@ -102,7 +97,7 @@ var settings = []setting{
 		func(c Config) bool { return inRange(c.Uncertainty) },
 	},
 	{
-		"Enabled", "USER_CACHE_ENABLED", allowedBool,
+		"Enabled", "USER_CACHE_ENABLED", "true or false",
 		func(c Config) any { return c.Enabled },
 		func(Config) bool { return true },
 	},
@@ -151,8 +146,8 @@ type config struct {
 	logger           *slog.Logger
 }
 
-// newConfig applies the options in their order to the defaults. The options of
-// go-envconfig's tags are the one place where defaults are written down.
+// newConfig applies the options in their order to the defaults, which the tags
+// of Config hold.
 func newConfig(opts []Option) (config, error) {
 	defaults, err := ConfigFromLookuper(context.Background(), envconfig.MapLookuper(nil))
 	if err != nil {

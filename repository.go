@@ -3,6 +3,7 @@ package usercache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"time"
@@ -112,6 +113,31 @@ type Schema[U any] struct {
 	Clone func(*U) *U
 }
 
+// checked returns the schema with a Clone that suffers nil, or an error if it
+// lacks what it must have.
+func (s Schema[U]) checked() (Schema[U], error) {
+	if s.Identity == nil {
+		return s, errors.New("usercache: New: Schema.Identity is nil: it must name a user")
+	}
+	deep := s.Clone
+	if deep == nil {
+		if path := reference(reflect.TypeFor[U]()); path != "" {
+			return s, fmt.Errorf("usercache: New: Schema.Clone is nil, which is allowed only if the user holds no reference: %s", path)
+		}
+		deep = func(u *U) *U {
+			c := *u
+			return &c
+		}
+	}
+	s.Clone = func(u *U) *U {
+		if u == nil { // a not-found answer
+			return nil
+		}
+		return deep(u)
+	}
+	return s, nil
+}
+
 // UserSchema describes [User].
 func UserSchema() Schema[User] {
 	return Schema[User]{
@@ -159,6 +185,18 @@ func ByPlatformID(platform, platformID string) Lookup {
 // [Repository.GetUserByPlatformUsername] answers.
 func ByPlatformUsername(platform, username string) Lookup {
 	return Lookup{kind: lookupPlatformUsername, platform: platform, name: username}
+}
+
+// ask puts the lookup to a repository.
+func ask[U any](ctx context.Context, repo Repository[U], l Lookup) (*U, error) {
+	switch l.kind {
+	case lookupID:
+		return repo.GetUserByID(ctx, l.name)
+	case lookupPlatformID:
+		return repo.GetUserByPlatformID(ctx, l.platform, l.name)
+	default:
+		return repo.GetUserByPlatformUsername(ctx, l.platform, l.name)
+	}
 }
 
 type freshKey struct{}

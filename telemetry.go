@@ -101,6 +101,7 @@ const (
 // counting a hit is one addition and both always agree.
 type telemetry struct {
 	name     string
+	capacity int
 	logger   *slog.Logger
 	tracer   trace.Tracer
 	notFound func(error) bool
@@ -122,6 +123,7 @@ type telemetry struct {
 func newTelemetry(c config) *telemetry {
 	t := &telemetry{
 		name:      c.name,
+		capacity:  c.Size,
 		logger:    c.logger,
 		notFound:  c.notFound,
 		spanAttrs: trace.WithAttributes(attribute.String("cache", c.name)),
@@ -231,37 +233,18 @@ func (t *telemetry) instrument(c config, counts func() (coherence.Counts, bool))
 		o.ObserveInt64(evicted, int64(now.EvictedExpired), byExpiry)
 		o.ObserveInt64(size, int64(now.Found), found)
 		o.ObserveInt64(size, int64(now.Absent), absent)
-		o.ObserveInt64(limit, int64(c.Size), cache)
-		if rate, ok := t.hitRate(); ok {
-			o.ObserveFloat64(hitRate, rate, cache)
+		o.ObserveInt64(limit, int64(t.capacity), cache)
+		if s := t.stats(); s.TotalHits()+s.TotalMisses() > 0 {
+			o.ObserveFloat64(hitRate, s.HitRate, cache)
 		}
 		return nil
 	}, observables...)
 	return err
 }
 
-// hitRate returns hits / (hits + misses), and whether there were any.
-func (t *telemetry) hitRate() (float64, bool) {
-	var hits, misses uint64
-	for k := range t.hits {
-		for a := range t.hits[k] {
-			hits += t.hits[k][a].Load()
-		}
-		misses += t.misses[k].Load()
-	}
-	if hits+misses == 0 {
-		return 0, false
-	}
-	return float64(hits) / float64(hits+misses), true
-}
-
 // startSpan starts the span of one method call.
-func (t *telemetry) startSpan(ctx context.Context, op operation) (context.Context, trace.Span) {
-	return t.tracer.Start(ctx, t.spanNames[op], t.spanAttrs)
-}
-
-func (t *telemetry) startWarmSpan(ctx context.Context) (context.Context, trace.Span) {
-	return t.tracer.Start(ctx, "usercache.Warm", t.spanAttrs)
+func (t *telemetry) startSpan(ctx context.Context, name string) (context.Context, trace.Span) {
+	return t.tracer.Start(ctx, name, t.spanAttrs)
 }
 
 // unregister withdraws what the meter provider calls. Its argument is what
@@ -270,12 +253,6 @@ func (t *telemetry) unregister(struct{}) {
 	if err := t.registration.Unregister(); err != nil {
 		t.logger.Error("usercache: withdrawing the metrics of a dropped cache", slog.Any("error", err))
 	}
-}
-
-// lookupOutcome puts on the span of a lookup how it was answered.
-func lookupOutcome(span trace.Span, outcome string, err error) {
-	span.SetAttributes(attribute.String("usercache.outcome", outcome))
-	spanError(span, err)
 }
 
 // spanError marks a span as failed. Only the error's type is recorded: the
@@ -424,10 +401,8 @@ func (t *telemetry) stats() Stats {
 	}
 	killed := func(c cause) uint64 { return t.invalidated[c].Load() }
 	skipped := func(b bypass) uint64 { return t.bypassed[b].Load() }
-	rate, _ := t.hitRate()
-	return Stats{
-		Name:    t.name,
-		HitRate: rate,
+	s := Stats{
+		Name: t.name, Capacity: t.capacity,
 		Lookups: LookupStats{method(lookupID), method(lookupPlatformID), method(lookupPlatformUsername)},
 		Invalidations: InvalidationStats{
 			killed(causeUpsert), killed(causeUpdate), killed(causeDelete), killed(causeMerge),
@@ -438,4 +413,8 @@ func (t *telemetry) stats() Stats {
 			skipped(bypassOversized), skipped(bypassClosed),
 		},
 	}
+	if hits, all := s.TotalHits(), s.TotalHits()+s.TotalMisses(); all > 0 {
+		s.HitRate = float64(hits) / float64(all)
+	}
+	return s
 }
