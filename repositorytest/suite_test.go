@@ -223,7 +223,7 @@ func TestSuiteRejectsBrokenRepositories(t *testing.T) {
 		"creates twins": {broken{upsert: func(m *Memory, u *usercache.User) error {
 			runtime.Gosched()
 			if _, err := m.GetUserByPlatformID(ctx, "twitch", "id-alice"); err == nil {
-				return fmt.Errorf("duplicate key")
+				return errors.New("duplicate key")
 			}
 			return m.UpsertUser(ctx, u)
 		}}, "newcomers who speak twice at once become one user"},

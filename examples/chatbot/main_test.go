@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// clear unsets what the developer's own environment may say.
-func clear(t *testing.T) {
+// unset unsets what the developer's own environment may say.
+func unset(t *testing.T) {
 	t.Helper()
 	for _, v := range os.Environ() {
 		if name, _, _ := strings.Cut(v, "="); name == "DATABASE_URL" || strings.HasPrefix(name, "USER_CACHE_") {
@@ -43,7 +43,7 @@ func clear(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	clear(t)
+	unset(t)
 	for _, c := range []struct {
 		args           []string
 		code           int
@@ -73,7 +73,7 @@ func TestUsage(t *testing.T) {
 }
 
 func TestBadEnvironment(t *testing.T) {
-	clear(t)
+	unset(t)
 	t.Setenv("USER_CACHE_TTL", "soon")
 	for _, command := range []string{"serve", "replay"} {
 		var stderr bytes.Buffer
@@ -92,7 +92,7 @@ func TestBadEnvironment(t *testing.T) {
 // The replay command reads the trace that it is given, and its exit code is 0
 // if nothing was stale.
 func TestReplayCommand(t *testing.T) {
-	clear(t)
+	unset(t)
 	trace := filepath.Join(t.TempDir(), "chat.csv")
 	lines := "offset_ms,user\n" + strings.Repeat("0,1\n", 20) + strings.Repeat("600000,1\n", 5)
 	if err := os.WriteFile(trace, []byte(lines), 0o600); err != nil {
@@ -182,7 +182,7 @@ func stats(t *testing.T, a *app) (s usercache.Stats) {
 // The service as it is wired: users outlive it, and over PostgreSQL it starts
 // warm with those who were active before.
 func TestServeTwice(t *testing.T) {
-	clear(t)
+	unset(t)
 	t.Setenv("USER_CACHE_SIZE", "77")
 	for name, c := range map[string]struct {
 		url  string
@@ -226,7 +226,7 @@ func TestServeTwice(t *testing.T) {
 
 // serve ends when its context does, without an error, and logs no names.
 func TestServeStops(t *testing.T) {
-	clear(t)
+	unset(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	out, in := io.Pipe()

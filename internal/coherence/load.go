@@ -10,20 +10,21 @@ import (
 type Outcome uint8
 
 const (
-	// Hit: memory held the answer after all.
+	// Hit means that memory held the answer after all.
 	Hit Outcome = iota
-	// Loaded: this caller's own load.
+	// Loaded means that this caller's own load brought it.
 	Loaded
-	// Joined: a load that another caller had started.
+	// Joined means that it came by a load which another caller had started.
 	Joined
-	// Left: the caller's context ended first; Err is the context's error.
+	// Left means that the caller's context ended first; Err is the context's
+	// error.
 	Left
-	// Fenced: a write of the looked-up name is under way or of uncertain
+	// Fenced means that a write of the looked-up name is under way or of uncertain
 	// outcome. There is no answer: the caller asks the repository itself.
 	Fenced
-	// Disabled: as Fenced, because the engine is off.
+	// Disabled is as Fenced, because the engine is off.
 	Disabled
-	// Closed: as Fenced, because the engine is closed.
+	// Closed is as Fenced, because the engine is closed.
 	Closed
 )
 

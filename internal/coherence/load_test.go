@@ -286,7 +286,7 @@ func TestLoadTimeout(t *testing.T) {
 func TestPanicsAndGoexit(t *testing.T) {
 	ends := map[string]func(){
 		"panic":     func() { panic("boom") },
-		"panic nil": func() { panic(nil) }, //nolint:govet // the very case
+		"panic nil": func() { panic(nil) },
 		"goexit":    func() { goexit() },
 	}
 	for name, end := range ends {

@@ -75,7 +75,7 @@ func TestBadRequests(t *testing.T) {
 		"an array":          {json, "[]", 400, "one JSON object"},
 		"two objects":       {json, good + good, 400, "something follows"},
 		"trailing garbage":  {json, good + "]", 400, "one JSON object"},
-		"an unknown field":  {json, `{"platfrom":"twitch"}`, 400, "platfrom"},
+		"an unknown field":  {json, `{"channel":"twitch"}`, 400, "channel"},
 		"no platform":       {json, `{"platform_id":"1","username":"a"}`, 400, "platform has 0 bytes: must have 1 to 255"},
 		"no platform ID":    {json, `{"platform":"p","username":"a"}`, 400, "platform_id has 0 bytes"},
 		"no username":       {json, `{"platform":"p","platform_id":"1"}`, 400, "username has 0 bytes"},
