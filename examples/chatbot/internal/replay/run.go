@@ -172,6 +172,7 @@ func (d *drive) run(ctx context.Context) (*Result, error) {
 	d.client = http.Client{Transport: transport, Timeout: time.Minute}
 
 	events := d.clock.trace.Events
+	tenth := int64(max(1, len(events)/10))
 	queues := make([]chan int, d.Workers)
 	timings := make([][]timing, d.Workers)
 	group, ctx := errgroup.WithContext(ctx)
@@ -184,7 +185,7 @@ func (d *drive) run(ctx context.Context) (*Result, error) {
 					return fmt.Errorf("%s, message %d of %d: %w", d.name, i+1, len(events), err)
 				}
 				timings[w] = append(timings[w], t)
-				if n := d.answered.Add(1); n%1000 == 0 || int(n) == len(events) {
+				if n := d.answered.Add(1); n%tenth == 0 || int(n) == len(events) {
 					d.Progress(d.name, int(n), len(events))
 				}
 			}
