@@ -219,7 +219,7 @@ func (c *CachedRepository[U]) Warm(ctx context.Context, lookups []Lookup, opts .
 	}
 	report.Skipped = report.Total - report.Warmed - report.Absent - report.Failed
 	if err := ctx.Err(); err != nil {
-		spanError(span, err)
+		c.telemetry.spanError(span, err)
 		return report, fmt.Errorf("usercache: Warm: %d of %d lookups left: %w", report.Skipped, report.Total, err)
 	}
 	return report, nil
@@ -298,9 +298,7 @@ func (c *CachedRepository[U]) getTraced(ctx context.Context, l Lookup) (u *U, er
 	how := "miss"
 	defer func() {
 		span.SetAttributes(attribute.String("usercache.outcome", how))
-		if err != nil && !c.notFound(err) {
-			spanError(span, err)
-		}
+		c.telemetry.spanError(span, err)
 	}()
 
 	reason := bypassFresh
@@ -414,6 +412,6 @@ func (c *CachedRepository[U]) write(ctx context.Context, op operation, why cause
 
 	err = c.telemetry.call(ctx, op, call)
 	uncertain = err != nil && !c.rejected(err)
-	spanError(span, err)
+	c.telemetry.spanError(span, err)
 	return err
 }

@@ -255,10 +255,10 @@ func (t *telemetry) unregister(struct{}) {
 	}
 }
 
-// spanError marks a span as failed. Only the error's type is recorded: the
-// texts of database drivers hold names and IDs.
-func spanError(span trace.Span, err error) {
-	if err == nil || !span.IsRecording() {
+// spanError marks a span as failed, unless there was merely nobody. Only the
+// error's type is recorded: the texts of database drivers hold names and IDs.
+func (t *telemetry) spanError(span trace.Span, err error) {
+	if err == nil || !span.IsRecording() || t.notFound(err) {
 		return
 	}
 	span.SetStatus(codes.Error, "")
@@ -294,7 +294,7 @@ func (t *telemetry) call(ctx context.Context, op operation, call func(context.Co
 	case t.notFound(err):
 		result = outcomeNotFound
 	default:
-		spanError(span, err)
+		t.spanError(span, err)
 	}
 	return err
 }
