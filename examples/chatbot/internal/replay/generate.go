@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -24,7 +25,7 @@ func Generate(seed uint64) *Trace {
 	// A few speak much, most speak little: a Zipf law.
 	zipf := rand.NewZipf(random, 1.6, 4, viewers-1)
 	t := &Trace{Name: fmt.Sprintf("generated (seed %d)", seed)}
-	numbers := make(map[uint64]int)
+	numbers := make(map[string]int)
 	for stream := range streams {
 		at := time.Duration(stream) * between
 		var recent []uint64
@@ -40,13 +41,7 @@ func Generate(seed uint64) *Trace {
 			if len(recent) > within {
 				recent = recent[1:]
 			}
-			number, known := numbers[who]
-			if !known {
-				number = t.Users
-				numbers[who] = number
-				t.Users++
-			}
-			t.Events = append(t.Events, Event{At: at, User: number})
+			t.say(at, strconv.FormatUint(who, 10), numbers)
 			gap := -math.Log(1-random.Float64()) * float64(meanGap)
 			at += time.Duration(gap).Truncate(time.Millisecond)
 		}

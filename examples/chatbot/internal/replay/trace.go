@@ -87,7 +87,7 @@ func Read(name string, r io.Reader) (*Trace, error) {
 	return t, nil
 }
 
-// add appends a message by a user, who gets a number on first appearance.
+// add appends the message of one line.
 func (t *Trace) add(offset, user string, numbers map[string]int) error {
 	const longest = math.MaxInt64 / int64(time.Millisecond)
 	ms, err := strconv.ParseInt(offset, 10, 64)
@@ -101,6 +101,12 @@ func (t *Trace) add(offset, user string, numbers map[string]int) error {
 	if user == "" {
 		return errors.New("user is empty")
 	}
+	t.say(at, user, numbers)
+	return nil
+}
+
+// say appends a message by a user, who gets a number on first appearance.
+func (t *Trace) say(at time.Duration, user string, numbers map[string]int) {
 	number, known := numbers[user]
 	if !known {
 		number = t.Users
@@ -108,7 +114,6 @@ func (t *Trace) add(offset, user string, numbers map[string]int) error {
 		t.Users++
 	}
 	t.Events = append(t.Events, Event{At: at, User: number})
-	return nil
 }
 
 // compress returns the trace with every silence that is longer than the
