@@ -15,13 +15,13 @@ package pgtest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,9 +38,8 @@ const startTimeout = 2 * time.Minute
 
 // Server is a running PostgreSQL server. It is safe for concurrent use.
 type Server struct {
-	dsn       string
-	stop      func() error
-	databases atomic.Int64
+	dsn  string
+	stop func() error
 }
 
 // Start finds or starts a server, as the package documentation says. The
@@ -67,7 +66,7 @@ func (s *Server) Stop() error { return s.stop() }
 // Database creates an empty database and returns its DSN, and a function that
 // drops it with whatever is still connected.
 func (s *Server) Database(ctx context.Context) (dsn string, drop func(context.Context) error, err error) {
-	name := fmt.Sprintf("usercache_test_%d_%d", os.Getpid(), s.databases.Add(1))
+	name := "usercache_test_" + strings.ToLower(rand.Text()) // others may use the same server
 	if err := s.exec(ctx, "create database "+name); err != nil {
 		return "", nil, fmt.Errorf("pgtest: %w", err)
 	}
