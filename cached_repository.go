@@ -345,7 +345,7 @@ func (c *CachedRepository[U]) getTraced(ctx context.Context, l Lookup) (u *U, er
 func (c *CachedRepository[U]) load(ctx context.Context, l Lookup, keepOthers bool) coherence.Result[*U] {
 	return c.engine.Load(ctx, coherence.Request[Lookup, *U]{
 		Key:        l,
-		Tags:       l.tags(c.precise),
+		Tags:       l.tags(),
 		KeepOthers: keepOthers,
 		Fetch: func(ctx context.Context) coherence.Answer[*U] {
 			u, origin, err := c.fetch(ctx, l)
@@ -401,13 +401,16 @@ func (c *CachedRepository[U]) write(ctx context.Context, op operation, why cause
 	defer span.End()
 
 	renames := op != opDelete
-	w, killed := c.engine.Raise(scope(affected(), renames, c.precise))
+	// A merge moves usernames that it does not name to another user's ID: of
+	// several users of one name, another may come first now.
+	precise := c.precise && op != opMerge
+	w, killed := c.engine.Raise(scope(affected(), renames, precise))
 	uncertain := true // unless the call returns and says otherwise
 	var also coherence.Scope
 	defer func() {
 		// The fences come down even if naming what was affected panics.
 		defer func() { c.telemetry.invalidated[why].add(killed + w.Lower(also, uncertain)) }()
-		also = scope(affected(), renames, c.precise)
+		also = scope(affected(), renames, precise)
 	}()
 
 	err = c.telemetry.call(ctx, op, call)

@@ -277,7 +277,9 @@ func WithRejected(rejected func(error) bool) Option {
 //
 // It is for repositories that store exactly the usernames that each write is
 // given, as the shipped ones do, and for Schemas whose Identity names all of
-// them.
+// them. MergeUsers drops them all even so, since it moves accounts whose
+// usernames it is not given; a Mutate or Invalidate must name every username
+// that is found otherwise afterwards.
 func WithPreciseUsernames() Option {
 	return optionFunc(func(c *config) error {
 		c.preciseUsernames = true

@@ -216,8 +216,7 @@ func (l Lookup) oversized() bool {
 	return len(l.platform) > limit || len(l.name) > limit
 }
 
-// allUsernames is the tag that all answers to lookups by username share,
-// unless usernames are precise.
+// allUsernames is the tag that all answers to lookups by username share.
 const allUsernames = coherence.Broad
 
 // noUsername is the tag of the empty name. Very many users may share it, in
@@ -226,18 +225,14 @@ const allUsernames = coherence.Broad
 var noUsername = identity.UsernameTag("")
 
 // tags are what the answer to a lookup depends on, whatever it is.
-func (l Lookup) tags(preciseUsernames bool) []coherence.Tag {
+func (l Lookup) tags() []coherence.Tag {
 	switch l.kind {
 	case lookupID:
 		return []coherence.Tag{identity.UserTag(l.name)}
 	case lookupPlatformID:
 		return []coherence.Tag{identity.AccountTag(l.platform, l.name)}
 	}
-	tags := []coherence.Tag{identity.UsernameTag(l.name)}
-	if !preciseUsernames {
-		tags = append(tags, allUsernames)
-	}
-	return tags
+	return []coherence.Tag{identity.UsernameTag(l.name), allUsernames}
 }
 
 // tags appends the tags of every name in id.

@@ -28,6 +28,13 @@ var (
 	ErrSameUser = errors.New("a user cannot be merged with itself")
 )
 
+// Rejected reports whether an error of a write to a [Memory] says that it has
+// not been applied. It is made for [usercache.WithRejected].
+func Rejected(err error) bool {
+	return slices.ContainsFunc([]error{usercache.ErrUserNotFound, ErrInvalidUser, ErrAccountTaken, ErrPlatformTaken, ErrSameUser},
+		func(sentinel error) bool { return errors.Is(err, sentinel) })
+}
+
 // Memory is a [usercache.Repository] that keeps its users in memory: a fake for
 // tests, which behaves as the shipped repositories do. Make one with
 // [NewMemory]. It is safe for concurrent use; Before and After must be set
@@ -37,9 +44,9 @@ type Memory struct {
 	// come in and has done nothing yet. If it returns an error, the call does
 	// nothing and returns that.
 	Before func(ctx context.Context, method string) error
-	// After, if set, is called when a call has read or has changed the users
-	// and has yet to return. If it returns an error, the call returns that,
-	// and what it changed stays.
+	// After, if set, is called when a call has read or has changed the users,
+	// or has found nobody, and has yet to return. If it returns an error, the
+	// call returns that, and what it changed stays.
 	After func(ctx context.Context, method string) error
 
 	mu    sync.Mutex
@@ -61,13 +68,13 @@ func (m *Memory) call(ctx context.Context, method string, do func() error) error
 			return err
 		}
 	}
-	if err := m.locked(do); err != nil {
-		return err
-	}
+	err := m.locked(do)
 	if m.After != nil {
-		return m.After(ctx, method)
+		if instead := m.After(ctx, method); instead != nil {
+			return instead
+		}
 	}
-	return nil
+	return err
 }
 
 func (m *Memory) locked(do func() error) error {
