@@ -11,10 +11,6 @@ import (
 	"github.com/osse101/usercache/repositorytest/histories"
 )
 
-var memoryErrors = histories.Errors{
-	AccountTaken: repositorytest.ErrAccountTaken, PlatformTaken: repositorytest.ErrPlatformTaken, SameUser: repositorytest.ErrSameUser,
-}
-
 // history records one history of a cache, whose options and disturbances
 // depend on the seed, and returns how many lookups memory answered.
 func history(t *testing.T, seed uint64) (histories.History, usercache.Stats) {
@@ -45,7 +41,7 @@ func history(t *testing.T, seed uint64) (histories.History, usercache.Stats) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	o := histories.Options{Seed: seed, Workers: 2 + random.IntN(6), Calls: 40, Writes: 0.02 + 0.15*random.Float64(), Errors: memoryErrors}
+	o := histories.Options{Seed: seed, Workers: 2 + random.IntN(6), Calls: 40, Writes: 0.02 + 0.15*random.Float64(), Rejected: repositorytest.Rejected}
 	if random.IntN(3) == 0 {
 		o.Disturb = func(random *rand.Rand) {
 			switch random.IntN(4) {

@@ -43,6 +43,31 @@ func TestScenario13ErrorsAreNotNobody(t *testing.T) {
 	}
 }
 
+// Set-up: a load fails because a context of the repository's own was cancelled;
+// another caller waits for it.
+// Hazard: the other caller is told that its context has ended, which it has
+// not.
+// Outcome: it starts over, and gets the user.
+func TestScenario13CancelledLoadIsNobodyElses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		u := s.add("ann", account("tw", "1"))
+		load := s.hold("GetUserByID", false)
+		load.err = context.Canceled
+		starter := background(func() {
+			if _, err := s.GetUserByID(t.Context(), u.ID); !errors.Is(err, context.Canceled) {
+				t.Errorf("the caller whose load it was: %v", err)
+			}
+		})
+		<-load.reached
+		waiter := background(func() { s.sees(byID(u.ID), "ann") })
+		synctest.Wait()
+		close(load.release)
+		<-starter
+		<-waiter
+	})
+}
+
 // Set-up: the repository panics, or calls runtime.Goexit, in a lookup that
 // others wait for, and in a write.
 // Hazard: waiters hang, fences stay up for ever, or the next call finds

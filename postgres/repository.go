@@ -198,6 +198,13 @@ func (r *Repository) UpsertUser(ctx context.Context, user *usercache.User) error
 		if err != nil {
 			return err
 		}
+		if given == "" {
+			// Now that the user's row is locked, the links stay as they are. The
+			// one that named the user may have gone meanwhile.
+			if still, err := owner(ctx, tx, user.Accounts); err != nil || still != id {
+				return errors.Join(err, errRaced)
+			}
+		}
 		return link(ctx, tx, id, user.Accounts)
 	})
 	if err != nil {

@@ -173,12 +173,17 @@ func (c *CachedRepository[U]) getUserByID(ctx context.Context, userID string) (*
 	{
 		name: "a cancelled load is shared", file: "cached_repository.go",
 		old: "		a.Class = coherence.Private\n	case err != nil:", new: "	case err != nil:",
-		pkg: cache, caught: "TestScenario13ErrorsAreNotNobody",
+		pkg: cache, caught: "TestScenario13CancelledLoadIsNobodyElses",
 	},
 	{
 		name: "a write leaves other usernames", file: "repository.go",
 		old: "		if !preciseUsernames {\n			tags = append(tags, allUsernames)\n		}\n	}\n	return coherence.Scope{Tags: tags}", new: "	}\n	return coherence.Scope{Tags: tags}",
 		pkg: cache, caught: "TestScenario08LinkingUnderAnotherNameThanGiven",
+	},
+	{
+		name: "a merge leaves usernames that it does not name", file: "cached_repository.go",
+		old: "precise := c.precise && op != opMerge", new: "precise := c.precise",
+		pkg: cache, caught: "TestScenario09MergeChangesWhoComesFirst",
 	},
 	{
 		name: "a merge names the primary alone", file: "cached_repository.go",

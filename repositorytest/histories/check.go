@@ -81,19 +81,15 @@ func ending(e event) string {
 // result says what came of the call.
 func (e event) result() string {
 	fates := map[fate]string{applied: " (but was applied)", dropped: " (and was not applied)", unknown: " (and may be applied)"}
-	switch e.failure {
-	case none:
-		if e.call.reads() {
-			return e.found.String()
-		}
-		if e.call.method == upsert {
-			return "ok " + short(e.created)
-		}
-		return "ok"
-	case nobody:
-		return "nobody"
-	default:
+	switch {
+	case e.outcome != done:
 		return e.errorText + fates[e.fate]
+	case e.call.reads():
+		return e.found.String()
+	case e.call.method == upsert:
+		return "ok " + short(e.created)
+	default:
+		return "ok"
 	}
 }
 
@@ -112,22 +108,22 @@ var model = (&porcupine.NondeterministicModel{
 	Step: func(s, input, output any) []any {
 		before, c, e := s.(state), input.(call), output.(event)
 		if c.reads() {
-			if found, failed := before.read(c); failed != e.failure || found != e.found {
+			if p, found := before.read(c); found != (e.outcome == done) || p != e.found {
 				return nil
 			}
 			return []any{before}
 		}
-		after, failed := before.write(c, e.created)
+		after, ok := before.write(c, e.created)
 		switch {
-		case e.failure != other:
-			if failed != e.failure {
+		case e.outcome != failed:
+			if ok != (e.outcome == done) {
 				return nil
 			}
 			return []any{after}
 		case e.fate == dropped:
 			return []any{before}
 		case e.fate == applied:
-			if failed != none {
+			if !ok {
 				return nil
 			}
 			return []any{after}

@@ -2,7 +2,6 @@ package histories
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -107,39 +106,6 @@ func (c call) String() string {
 
 func (c call) reads() bool { return c.method <= getByName }
 
-// Errors are those by which a repository refuses a write. The check compares
-// them too.
-type Errors struct{ AccountTaken, PlatformTaken, SameUser error }
-
-// failure is the kind of an error.
-type failure int
-
-const (
-	none failure = iota
-	nobody
-	accountTaken
-	platformTaken
-	sameUser
-	other // that says nothing about the users
-)
-
-func (e Errors) failure(err error) failure {
-	switch {
-	case err == nil:
-		return none
-	case errors.Is(err, usercache.ErrUserNotFound):
-		return nobody
-	case errors.Is(err, e.AccountTaken):
-		return accountTaken
-	case errors.Is(err, e.PlatformTaken):
-		return platformTaken
-	case errors.Is(err, e.SameUser):
-		return sameUser
-	default:
-		return other
-	}
-}
-
 // state is all users, sorted by ID. It is never changed.
 type state []person
 
@@ -169,63 +135,61 @@ func (s state) without(id string) state {
 }
 
 // read is what a lookup must find.
-func (s state) read(c call) (person, failure) {
-	best, found := 0, person{}
-	for _, p := range s { // of equals, the first has the least ID
+func (s state) read(c call) (p person, found bool) {
+	best := 0
+	for _, q := range s { // of equals, the first has the least ID
 		rank := 0
 		switch c.method {
 		case getByID:
-			if p.id == c.id {
+			if q.id == c.id {
 				rank = 1
 			}
 		case getByAccount:
-			if p.accounts[platformIndex(c.platform)].id == c.name {
+			if q.accounts[platformIndex(c.platform)].id == c.name {
 				rank = 1
 			}
 		default:
-			switch a := p.accounts[platformIndex(c.platform)]; {
+			switch a := q.accounts[platformIndex(c.platform)]; {
 			case a.id == "":
 			case strings.EqualFold(a.name, c.name):
 				rank = 2
-			case strings.EqualFold(p.name, c.name):
+			case strings.EqualFold(q.name, c.name):
 				rank = 1
 			}
 		}
 		if rank > best {
-			best, found = rank, p
+			best, p = rank, q
 		}
 	}
-	if best == 0 {
-		return person{}, nobody
-	}
-	return found, none
+	return p, best > 0
 }
 
-// write is what a write must do. A user that it creates gets the ID created,
-// which the repository has chosen.
-func (s state) write(c call, created string) (state, failure) {
+// write is what a write must do, and whether it may be done at all. A user that
+// it creates gets the ID created, which the repository has chosen. Of several
+// reasons to refuse a write, the repository may give any.
+func (s state) write(c call, created string) (after state, ok bool) {
 	switch c.method {
 	case upsert:
 		return s.upsert(c.user, created)
 	case update:
 		if s.find(c.user.id) < 0 {
-			return s, nobody
+			return s, false
 		}
 		if !s.free(c.user, c.user.id) {
-			return s, accountTaken
+			return s, false
 		}
-		return s.with(c.user), none
+		return s.with(c.user), true
 	case remove:
 		if s.find(c.id) < 0 {
-			return s, nobody
+			return s, false
 		}
-		return s.without(c.id), none
+		return s.without(c.id), true
 	default:
 		return s.merge(c.user, c.other)
 	}
 }
 
-func (s state) upsert(p person, created string) (state, failure) {
+func (s state) upsert(p person, created string) (state, bool) {
 	for i, a := range p.accounts {
 		if a.id == "" {
 			continue
@@ -235,38 +199,38 @@ func (s state) upsert(p person, created string) (state, failure) {
 			p.id = owner
 		}
 		if owner != "" && owner != p.id {
-			return s, accountTaken
+			return s, false
 		}
 	}
 	if p.id == "" {
 		p.id = created
-		return s.with(p), none
+		return s.with(p), true
 	}
 	i := s.find(p.id)
 	if i < 0 {
-		return s, nobody
+		return s, false
 	}
 	for j, old := range s[i].accounts {
 		switch {
 		case p.accounts[j].id == "":
 			p.accounts[j] = old
 		case old.id != "" && old.id != p.accounts[j].id:
-			return s, platformTaken
+			return s, false
 		}
 	}
-	return s.with(p), none
+	return s.with(p), true
 }
 
-func (s state) merge(merged person, secondary string) (state, failure) {
+func (s state) merge(merged person, secondary string) (state, bool) {
 	if merged.id == secondary {
-		return s, sameUser
+		return s, false
 	}
 	i, j := s.find(merged.id), s.find(secondary)
 	if i < 0 || j < 0 {
-		return s, nobody
+		return s, false
 	}
 	if !s.free(merged, merged.id, secondary) {
-		return s, accountTaken
+		return s, false
 	}
 	for _, from := range []person{s[i], s[j]} {
 		for k, a := range from.accounts {
@@ -275,7 +239,7 @@ func (s state) merge(merged person, secondary string) (state, failure) {
 			}
 		}
 	}
-	return s.without(secondary).with(merged), none
+	return s.without(secondary).with(merged), true
 }
 
 // free reports whether nobody but the owners has an account of p's.

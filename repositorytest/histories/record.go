@@ -2,6 +2,7 @@ package histories
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -25,9 +26,19 @@ type Options struct {
 	Cancelled float64
 	// Disturb is called now and then, between two calls of a worker.
 	Disturb func(random *rand.Rand)
-	// Errors are those of the repository.
-	Errors Errors
+	// Rejected says by which errors, besides [usercache.ErrUserNotFound], the
+	// repository refuses a write that it has certainly not applied. Required.
+	Rejected func(error) bool
 }
+
+// outcome is how a call ended.
+type outcome int
+
+const (
+	done    outcome = iota
+	refused         // for want of a user, or because of other users
+	failed          // which says nothing about the users
+)
 
 // event is a call and what came of it.
 type event struct {
@@ -35,7 +46,7 @@ type event struct {
 	call         call
 	began, ended int64
 	found        person
-	failure      failure
+	outcome      outcome
 	fate         fate
 	created      string
 	errorText    string
@@ -173,13 +184,13 @@ func (r *recorder) do(ctx context.Context, worker int, c call, cancelled bool) e
 	e := event{worker: worker, call: c, began: r.clock.Add(1)}
 	u, id, err := r.make(ctx, c)
 	e.ended = r.clock.Add(1)
-	e.failure = r.Errors.failure(err)
+	e.outcome = r.outcome(err)
 	e.created = id
 	if err != nil {
 		e.errorText = err.Error()
 	}
 	if c.reads() {
-		if e.failure == other {
+		if e.outcome == failed {
 			return fmt.Errorf("histories: %v: %w", c, err)
 		}
 		if u != nil {
@@ -196,7 +207,7 @@ func (r *recorder) do(ctx context.Context, worker int, c call, cancelled bool) e
 		})
 		return nil
 	}
-	if e.failure == other {
+	if e.outcome == failed {
 		e.fate, e.created = tell.fate, tell.created
 		if e.fate == asAnswered {
 			// It may be applied at any time, or never.
@@ -213,6 +224,17 @@ func (r *recorder) record(e event) {
 	r.events = append(r.events, e)
 	if e.created != "" {
 		r.ids = append(r.ids, e.created)
+	}
+}
+
+func (r *recorder) outcome(err error) outcome {
+	switch {
+	case err == nil:
+		return done
+	case errors.Is(err, usercache.ErrUserNotFound) || r.Rejected(err):
+		return refused
+	default:
+		return failed
 	}
 }
 
