@@ -9,12 +9,13 @@ LINT    := $(CACHE)/golangci-lint
 # Every module but tools, which holds no code.
 MODULES := $(filter-out ./tools,$(patsubst %/go.mod,%,$(shell find . -name go.mod -not -path './.cache/*' | sort)))
 # The tests of a module's packages run one after another on small machines.
+FOR       ?= 10m
 TESTFLAGS ?= -race -shuffle=on -count=1 -timeout=20m
 
 # each runs a command in the directory of every module.
 each = @set -e; for m in $(MODULES); do echo "== $(1) ($$m)"; (cd $$m && $(1)); done
 
-.PHONY: help demo test bench lint generate check cover tidy
+.PHONY: help demo test soak bench lint generate check cover tidy
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +29,9 @@ demo: ## replay a chat through the example bot, without the cache and with it
 test: generated ## run all tests of all modules, with the race detector
 	@scripts/need gcc postgresql
 	$(call each,go test $(TESTFLAGS) ./...)
+
+soak: ## look for incoherent histories for as long as FOR says, such as FOR=1h
+	USERCACHE_SOAK=$(FOR) go test -count=1 -timeout=0 -run='^TestLinearizable$$' -v .
 
 bench: ## run the benchmarks
 	go test -run='^$$' -bench=. -benchmem ./...
