@@ -188,7 +188,7 @@ var (
 		"ann", "Ann", "ANN ", "Ärger", "ärger", "İ", "I", "i", "ı", "i\u0307", "\u212A", "k", "K", "Σ", "σ", "ς", "ǅ", "ǆ", "ß", "ẞ", "a\xff", "a\xfe", "",
 	}
 	oddAccounts  = []string{"a", "A", "a ", "É", "é", "\u212A1", "k1", "ΑΣ", "ας", "İ", "I", "i", "ı", "i\u0307"}
-	oddPlatforms = []string{"tw", "TW", "dc", "\u212A", "k"}
+	oddPlatforms = []string{"tw", "TW", "dc"}
 )
 
 // Whatever is done to it, one thing after another, a cache answers every
