@@ -35,30 +35,46 @@ func errorsJoinClose(err error, f *os.File) error {
 	return err
 }
 
-// shrink leaves out lookups for as long as no order explains the rest, and
-// then what began after all of those had ended. Writes are what lookups are
-// explained by, and stay.
+// shrink leaves out what the rest is incoherent without: lookups, then what
+// began after all of those had ended, then writes. A write stays if without it
+// the answers of the lookups were never right, not even too late: then it is
+// what they saw.
 func shrink(events []event) []event {
-	illegal := func(events []event) bool { return !porcupine.CheckOperations(model, operations(events)) }
+	legal := func(events []event) bool { return porcupine.CheckOperations(model, operations(events)) }
 	events = slices.Clone(events)
 	slices.SortFunc(events, func(a, b event) int { return cmp.Compare(b.began, a.began) }) // the last first
-	for i := 0; i < len(events); {
-		if fewer := slices.Delete(slices.Clone(events), i, i+1); events[i].call.reads() && illegal(fewer) {
-			events = fewer
-			continue
+	leaveOut := func(may func(event) bool, still func([]event) bool) {
+		for i := 0; i < len(events); {
+			if fewer := slices.Delete(slices.Clone(events), i, i+1); may(events[i]) && still(fewer) {
+				events = fewer
+				continue
+			}
+			i++
 		}
-		i++
 	}
+	leaveOut(func(e event) bool { return e.call.reads() }, func(fewer []event) bool { return !legal(fewer) })
 	last := int64(0)
 	for _, e := range events {
 		if e.call.reads() {
 			last = max(last, e.ended)
 		}
 	}
-	if fewer := slices.DeleteFunc(slices.Clone(events), func(e event) bool { return e.began > last }); illegal(fewer) {
+	if fewer := slices.DeleteFunc(slices.Clone(events), func(e event) bool { return e.began > last }); !legal(fewer) {
 		events = fewer
 	}
+	leaveOut(func(e event) bool { return !e.call.reads() }, func(fewer []event) bool { return !legal(fewer) && legal(aged(fewer)) })
 	slices.Reverse(events)
+	return events
+}
+
+// aged are the events with lookups that may be as old as the history.
+func aged(events []event) []event {
+	events = slices.Clone(events)
+	for i, e := range events {
+		if e.call.reads() {
+			events[i].began = 0
+		}
+	}
 	return events
 }
 
