@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync"
 	"weak"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -33,7 +32,6 @@ type CachedRepository[U any] struct {
 	rejected  func(error) bool
 	engine    *coherence.Engine[Lookup, *U]
 	telemetry *telemetry
-	closing   sync.Once
 }
 
 var _ Repository[User] = (*CachedRepository[User])(nil)
@@ -89,7 +87,7 @@ func New[U any](repo Repository[U], schema Schema[U], opts ...Option) (*CachedRe
 	if err != nil {
 		return nil, fmt.Errorf("usercache: New: telemetry: %w", err)
 	}
-	runtime.AddCleanup(c, t.unregister, struct{}{})
+	runtime.AddCleanup(c, (*telemetry).dropped, t)
 	return c, nil
 }
 
@@ -200,7 +198,7 @@ func (c *CachedRepository[U]) Warm(ctx context.Context, lookups []Lookup, opts .
 	if !c.engine.Enabled() {
 		return report, errors.New("usercache: Warm: the cache is disabled or closed")
 	}
-	ctx, span := c.telemetry.startSpan(ctx, "usercache.Warm")
+	ctx, span := c.telemetry.tracer.Start(ctx, "usercache.Warm", c.telemetry.spanAttrs)
 	defer span.End()
 
 	begin, stop := context.WithCancel(ctx)
@@ -261,9 +259,7 @@ func (c *CachedRepository[U]) Stats() Stats {
 // an error, if withdrawing the metrics fails.
 func (c *CachedRepository[U]) Close() error {
 	c.telemetry.invalidated[causeFlush].add(c.engine.Close())
-	var err error
-	c.closing.Do(func() { err = c.telemetry.registration.Unregister() })
-	if err != nil {
+	if err := c.telemetry.withdraw(); err != nil {
 		return fmt.Errorf("usercache: Close: %w", err)
 	}
 	return nil
@@ -293,7 +289,7 @@ func (c *CachedRepository[U]) hit(l Lookup, a coherence.Answer[*U]) string {
 
 // getTraced answers a lookup, hit or not, under a span.
 func (c *CachedRepository[U]) getTraced(ctx context.Context, l Lookup) (u *U, err error) {
-	ctx, span := c.telemetry.startSpan(ctx, c.telemetry.spanNames[l.kind])
+	ctx, span := c.telemetry.tracer.Start(ctx, c.telemetry.spanNames[l.kind], c.telemetry.spanAttrs)
 	defer span.End()
 	how := "miss"
 	defer func() {
@@ -397,7 +393,7 @@ func (c *CachedRepository[U]) fetch(ctx context.Context, l Lookup) (u *U, origin
 // affects, which is asked before the call and after it: an upsert fills in the
 // user's ID.
 func (c *CachedRepository[U]) write(ctx context.Context, op operation, why cause, affected func() []Identity, call func(context.Context) error) (err error) {
-	ctx, span := c.telemetry.startSpan(ctx, c.telemetry.spanNames[op])
+	ctx, span := c.telemetry.tracer.Start(ctx, c.telemetry.spanNames[op], c.telemetry.spanAttrs)
 	defer span.End()
 
 	renames := op != opDelete

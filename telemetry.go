@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -118,6 +119,7 @@ type telemetry struct {
 	spanNames     [operations]string
 	spanAttrs     trace.SpanStartEventOption
 	registration  metric.Registration
+	withdrawn     sync.Once
 }
 
 func newTelemetry(c config) *telemetry {
@@ -242,15 +244,15 @@ func (t *telemetry) instrument(c config, counts func() (coherence.Counts, bool))
 	return err
 }
 
-// startSpan starts the span of one method call.
-func (t *telemetry) startSpan(ctx context.Context, name string) (context.Context, trace.Span) {
-	return t.tracer.Start(ctx, name, t.spanAttrs)
+// withdraw takes the metrics back from the meter provider, once.
+func (t *telemetry) withdraw() (err error) {
+	t.withdrawn.Do(func() { err = t.registration.Unregister() })
+	return err
 }
 
-// unregister withdraws what the meter provider calls. Its argument is what
-// runtime.AddCleanup wants.
-func (t *telemetry) unregister(struct{}) {
-	if err := t.registration.Unregister(); err != nil {
+// dropped withdraws the metrics of a cache that was dropped without Close.
+func (t *telemetry) dropped() {
+	if err := t.withdraw(); err != nil {
 		t.logger.Error("usercache: withdrawing the metrics of a dropped cache", slog.Any("error", err))
 	}
 }
@@ -268,13 +270,10 @@ func (t *telemetry) spanError(span trace.Span, err error) {
 // errorType names the type of the error at the bottom of a chain of wrappers,
 // which says more than that of a wrapper.
 func errorType(err error) string {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return fmt.Sprintf("%T", err)
-		}
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
 		err = inner
 	}
+	return fmt.Sprintf("%T", err)
 }
 
 // call runs a call to the repository, with a span and a measurement of its

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	nooptrace "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/osse101/usercache"
 	"github.com/osse101/usercache/repositorytest"
@@ -452,10 +453,9 @@ func TestBrokenMeters(t *testing.T) {
 
 // Without a provider of its own a cache uses the global ones.
 func TestGlobalProviders(t *testing.T) {
-	meters, tracers := otel.GetMeterProvider(), otel.GetTracerProvider()
-	defer func() {
-		otel.SetMeterProvider(meters)
-		otel.SetTracerProvider(tracers)
+	defer func() { // the first providers cannot be had back: they pass everything on now
+		otel.SetMeterProvider(noop.NewMeterProvider())
+		otel.SetTracerProvider(nooptrace.NewTracerProvider())
 	}()
 	in, spans := newInstruments(), tracetest.NewSpanRecorder()
 	otel.SetMeterProvider(in.MeterProvider)

@@ -216,7 +216,8 @@ func (m mutant) overlay(t *testing.T) string {
 	}
 	broken := strings.Replace(string(source), m.old, m.new, 1)
 	if strings.Contains(m.new, "c.wrote") { // a map to write through to, in place of the method
-		broken = strings.Replace(broken, "	closing   sync.Once\n", "	closing   sync.Once\n	wrote     sync.Map\n", 1)
+		broken = strings.Replace(broken, "	telemetry *telemetry\n", "	telemetry *telemetry\n	wrote     sync.Map\n", 1)
+		broken = strings.Replace(broken, "import (\n", "import (\n	\"sync\"\n", 1)
 		begin := strings.Index(broken, "func (c *CachedRepository[U]) GetUserByID")
 		end := begin + strings.Index(broken[begin:], "\n}\n") + 3
 		broken = broken[:begin] + broken[end:]
