@@ -293,6 +293,8 @@ func compare(t *rapid.T, bare *oddball, cached *cache) {
 		for _, a := range oddAccounts {
 			check(fmt.Sprintf("account %+q %+q", p, a), func(r usercache.Repository[user]) (*user, error) { return r.GetUserByPlatformID(ctx, p, a) })
 		}
+	}
+	for _, p := range []string{"tw", "dc"} {
 		for _, n := range oddNames {
 			check(fmt.Sprintf("name %+q %+q", p, n), func(r usercache.Repository[user]) (*user, error) {
 				return r.GetUserByPlatformUsername(ctx, p, n)
